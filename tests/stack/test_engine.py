@@ -13,6 +13,7 @@ from workbench.core.parallel import in_threads
 from workbench.ingest import PlainPixels
 from workbench.stack.engine import RAW_BYTES, PlannedFrame, StackPlan, prepare, save_planes, stack_band, tiles_read
 from workbench.stack.normalise import pixel_share
+from workbench.stack.window import BAND, strip_height
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
 
@@ -162,12 +163,25 @@ def test_the_answer_does_not_depend_on_threads_or_order(tmp_path):
         assert np.array_equal(values, two[name], equal_nan=True), name
 
 
-@pytest.mark.parametrize(("frames", "together"), [(20, 30), (400, 30), (4000, 30)])
-def test_rows_of_many_frames_are_read_once_for_many_tiles(frames, together):
+@pytest.mark.parametrize(("frames", "together"), [(20, 30), (400, 6), (4000, 1)])
+def test_of_many_frames_the_pixels_of_fewer_tiles_are_held(frames, together):
     first = np.tile(np.arange(30) // 10, (frames, 1))  # slightly turned
-    assert tiles_read(first, first + 90, 0, line=5000) == together
-    steep = np.tile(90 * np.arange(30), (frames, 1))
-    assert tiles_read(steep, steep + 90, 0, line=5000) == max(RAW_BYTES // (frames * 90 * 5000), 1)
+    left = np.tile(128 * np.arange(30), (frames, 1))
+    needed = [(first, first + 90), (left, left + 168)]
+    assert tiles_read(needed, 0, itemsize=2) == together
+    assert frames * 90 * (128 * together + 40) * 2 <= RAW_BYTES or together == 1
+
+
+def test_strips_of_a_tile_give_what_the_tile_gives(tmp_path):
+    plan = Scene(tmp_path, frames=9).plan()
+    ready = prepare(plan)
+    assert strip_height(500, 3) == ready.height == BAND
+    assert strip_height(2000, 3) == 16
+    for number in range(plan.bands):
+        whole = stack_band(ready, number).arrays
+        cut = stack_band(ready._replace(height=24), number).arrays
+        for name, one, other in zip(whole._fields, whole, cut, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("degrees", [90.0, 180.0, 181.0, 40.0])

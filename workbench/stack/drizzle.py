@@ -228,8 +228,9 @@ def _land(f, task, drops):
     tile, frames, maps = task.tile, task.frames, task.maps
     height, width = maps.scale.shape[1], maps.scale.shape[2]
     turn, bounds, g, factor = frames.turn[f], frames.bounds[f], frames.group[f], np.float32(frames.factor[f])
-    corner, place, row0, count = frames.corner[f], frames.place[f], frames.row0[f], frames.rows[f]
-    raw = frames.raw[frames.starts[f] : frames.starts[f] + count * width].reshape(count, width)
+    corner, place, row0, column0 = frames.corner[f], frames.place[f], frames.row0[f], frames.column0[f]
+    count, across = frames.rows[f], frames.columns[f]
+    raw = frames.raw[frames.starts[f] : frames.starts[f] + count * across].reshape(count, across)
     base, dark, gain = maps.base[g], maps.dark[g], maps.scale[g]
     flags, median, alpha, beta = task.scratch.flags[f], task.scratch.median, task.noise.alpha[f], task.noise.beta[f]
     surface, scale, finer = frames.surface[f], frames.scale[f], task.drop.scale
@@ -242,10 +243,12 @@ def _land(f, task, drops):
         for wx in range(max(bounds[1], 0), min(bounds[1] + 2 * bounds[3], wide)):
             u, v = _landing(place, inverse, float(wx), float(wy))
             y, x = unturned(turn, wy, wx, height, width)
-            if not (-1.5 < u < tile.width + 0.5 and -1.5 < v < tile.height + 0.5 and 0 <= y - row0 < count):
+            if not (-1.5 < u < tile.width + 0.5 and -1.5 < v < tile.height + 0.5):
+                continue
+            if not (0 <= y - row0 < count and 0 <= x - column0 < across):
                 continue
             offset = base[y, x] if base.size > 1 else np.float32(0.0)
-            value = calibrate_sample(raw[y - row0, x], offset, dark[y, x], factor, gain[y, x])
+            value = calibrate_sample(raw[y - row0, x - column0], offset, dark[y, x], factor, gain[y, x])
             if value - value != 0 or n >= x_out.size:
                 continue  # a defect
             c = corner[wy % corner.shape[0], wx % corner.shape[1]]

@@ -28,10 +28,20 @@ from .drizzle import Drop, Task, block_share, drop_noise, drop_tile
 from .lanczos import PADDING, resampling_kernel
 from .normalise import AREA, block_centres, sample_noise, tile_noise, white_noise
 from .reject import RejectionRule, rule_of, thresholds_of
-from .tile import Maps, Scratch, TileFrames, scratch_arrays
-from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell, window_margin
+from .tile import Maps, Scratch, TileFrames, scratch_arrays, strips
+from .window import (
+    BAND,
+    BLOCK,
+    band_tiles,
+    quarter_turns,
+    strip_height,
+    tile_places,
+    tile_width,
+    turned_cell,
+    window_margin,
+)
 
-RAW_BYTES = 96 * 2**20  # of raw rows that one thread holds
+RAW_BYTES = 64 * 2**20  # of raw pixels that one thread holds
 _PLANES = ("base", "dark", "scale", "noise", "cell", "white")
 _MAPPED = ("base", "dark", "scale")
 
@@ -149,6 +159,7 @@ class Prepared(NamedTuple):
     dtype: np.dtype
     rule: RejectionRule
     width: int
+    height: int
     kernel: np.ndarray
     frames: TileFrames
     white: np.ndarray
@@ -174,6 +185,7 @@ def prepare(plan: StackPlan) -> Prepared:
     rule = rule_of(plan.method, count, plan.low, plan.high)
     kernel = resampling_kernel(plan.cfa_pattern, plan.halved)
     width = tile_width(count, channels)
+    height = BAND if plan.drop else strip_height(count, channels)
     white = [
         drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
         for name in plan.channels
@@ -183,7 +195,7 @@ def prepare(plan: StackPlan) -> Prepared:
     if plan.taken is not None:
         taken = {"taken": np.load(plan.taken), "steps": np.array([one.step for one in plan.frames], float)}
     noise, frames = tuple(one.noise for one in planes), _tables(plan, maps, dtype)
-    return Prepared(plan, maps, noise, dtype, rule, width, kernel, frames, whites, taken)
+    return Prepared(plan, maps, noise, dtype, rule, width, height, kernel, frames, whites, taken)
 
 
 def _tables(plan: StackPlan, maps: Maps, dtype: np.dtype) -> TileFrames:
@@ -192,7 +204,7 @@ def _tables(plan: StackPlan, maps: Maps, dtype: np.dtype) -> TileFrames:
     turns = np.array([quarter_turns(one.transform, plan.shape, plan.cfa_pattern) for one in plan.frames])
     none = np.zeros(count, np.int64)
     return TileFrames(
-        raw=np.empty(0, dtype), starts=none, row0=none, rows=none,
+        raw=np.empty(0, dtype), starts=none, row0=none, rows=none, column0=none, columns=none,
         mask=np.zeros((1, 1), np.uint8),
         factor=np.array([float(one.factor) for one in plan.frames]),
         group=np.array([one.group for one in plan.frames]),
@@ -227,7 +239,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         for one, turn in zip(plan.frames, ready.frames.turn, strict=True)
     ]
     places, bounds = (np.stack(part) for part in zip(*lying, strict=True))
-    first, last = _rows_needed(bounds, ready.frames.turn, frame_shape)
+    needed = [_lines_needed(bounds, ready.frames.turn, frame_shape, axis) for axis in (0, 1)]
     centres = block_centres([number], plan.shape)
     found = [
         sample_noise(ready.noise[one.group], one.transform, one.scale, one.surface, centres, frame_shape)
@@ -244,74 +256,80 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         fine = empty_output(len(plan.channels), rows, plan.size[1], len(plan.frames))._replace(chi=out.chi)
         shared = np.concatenate([shared, 0 * shared])
         edge = block_share(drop, AREA)
-    line = frame_shape[1] * ready.dtype.itemsize
     begin = 0
     while begin < len(tiles):
-        end = tiles_read(first, last, begin, line)
+        end = tiles_read(needed, begin, ready.dtype.itemsize)
         part = slice(begin, end)
-        frames = _read(ready, first[:, part], last[:, part], memory)
-        scratch = _scratch(ready, bounds[:, part][first[:, part] < last[:, part]], memory)
+        frames = _read(ready, [(first[:, part], last[:, part]) for first, last in needed], memory)
+        scratch = _scratch(ready, bounds[:, part][needed[0][0][:, part] < needed[0][1][:, part]], memory)
         for place in range(begin, end):
-            frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
             noise = noises[place]._replace(**ready.taken)
-            stack_tile(tiles[place], frames, ready.maps, noise, ready.rule, scratch, out)
+            whole = frames._replace(place=places[:, place], bounds=bounds[:, place])
+            margin = window_margin(plan.cfa_pattern)
+            for tile, strip in strips(tiles[place], whole, margin, ready.height):
+                stack_tile(tile, strip, ready.maps, noise, ready.rule, scratch, out)
             if drop is not None:
-                drop_tile(Task(tiles[place], frames, ready.maps, noise, scratch, drop, edge, out), fine)
+                drop_tile(Task(tiles[place], whole, ready.maps, noise, scratch, drop, edge, out), fine)
         begin = end
     return Band(int(number * BAND * (drop.scale if drop else 1)), fine, shared)
 
 
-def _rows_needed(bounds: np.ndarray, turns: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """First and last + 1 row of each frame (frame, tile) that tiles read; equal where a tile misses the frame.
+Lines = tuple[np.ndarray, np.ndarray]  # first and last + 1 (frame, tile)
 
-    `bounds` (frame, tile, 4) are their windows, `shape` (height, width) is the frames'.  Two rows more on each side are
-    there to fill defects from: the windows hold what is left of the reach.
+
+def _lines_needed(bounds: np.ndarray, turns: np.ndarray, shape: tuple[int, int], axis: int) -> Lines:
+    """Rows (`axis` 0) or columns (1) of each frame that tiles read; first and last equal where a tile misses the frame.
+
+    `bounds` (frame, tile, 4) are their windows, `shape` (height, width) is the frames'.  Two lines more on each side
+    are there to fill defects from: the windows hold what is left of the reach.
     """
     top, left, rows, half = np.moveaxis(bounds, -1, 0)
-    turned, size = (turns % 2 == 1)[:, None], shape[0]
-    high, wide = np.where(turned, shape[1], size), np.where(turned, size, shape[1])
-    missing = (top >= high) | (left >= wide) | (top + rows <= 0) | (left + 2 * half <= 0)
-    low, high = np.where(turned, left, top), np.where(turned, left + 2 * half, top + rows)
-    back = np.isin(turns, (2, 3))[:, None]
+    begins, ends, size = (top, left), (top + rows, left + 2 * half), shape[axis]
+    turned = (turns % 2 == 1)[:, None]
+    high, wide = np.where(turned, shape[1], shape[0]), np.where(turned, shape[0], shape[1])
+    missing = (top >= high) | (left >= wide) | (ends[0] <= 0) | (ends[1] <= 0)
+    low, high = (np.where(turned, both[1 - axis], both[axis]) for both in (begins, ends))
+    back = np.isin(turns, (2, 3) if axis == 0 else (1, 2))[:, None]
     low, high = np.where(back, size - high, low), np.where(back, size - low, high)
     low, high = low - REACH // 2, high + REACH // 2
     first, last = np.clip(low, 0, size), np.clip(high, 0, size)
-    # Beyond an edge the window is mirrored: it asks for rows as far inside.
+    # Beyond an edge the window is mirrored: it asks for lines as far inside.
     last = np.where(low < 0, np.maximum(last, np.minimum(1 - low, size)), last)
     first = np.where(high > size, np.minimum(first, np.maximum(2 * size - 1 - high, 0)), first)
     return np.where(missing, 0, first), np.where(missing, 0, last)
 
 
-def tiles_read(first: np.ndarray, last: np.ndarray, begin: int, line: int) -> int:
-    """Return up to which tile the raw rows of `line` bytes fit in the allowance, or in a quarter more than one needs.
+def tiles_read(needed: Sequence[Lines], begin: int, itemsize: int) -> int:
+    """Return up to which tile the raw pixels of `itemsize` bytes fit in the allowance; one tile's in any case.
 
-    Whole rows are read: those of many frames, which one tile fills the allowance with, are nearly those of the next.
+    `needed` are the rows and the columns that tiles read.  Files are read in whole rows, so once for several tiles.
     """
     end = begin + 1
-
-    def needed(end: int) -> int:
-        part = slice(begin, end)
-        return int((last[:, part].max(1) - _least(first[:, part], last[:, part])).sum()) * line
-
-    allowed = max(RAW_BYTES, 1.25 * needed(end))
-    while end < first.shape[1] and needed(end + 1) <= allowed:
+    while end < needed[0][0].shape[1]:
+        part = slice(begin, end + 1)
+        held = [last[:, part].max(1) - _least(first[:, part], last[:, part]) for first, last in needed]
+        if int((held[0] * held[1]).sum()) * itemsize > RAW_BYTES:
+            break
         end += 1
     return end
 
 
-def _read(ready: Prepared, first: np.ndarray, last: np.ndarray, memory: dict) -> TileFrames:
-    """Read the rows that some tiles need of every frame."""
-    row0 = _least(first, last)
-    count = last.max(1) - row0
-    starts = np.concatenate([[0], np.cumsum(count * ready.maps.scale.shape[2])])
+def _read(ready: Prepared, needed: Sequence[Lines], memory: dict) -> TileFrames:
+    """Read the rows and columns that some tiles need of every frame."""
+    (row0, rows), (column0, columns) = (
+        (least := _least(first, last), last.max(1) - least) for first, last in needed
+    )  # fmt: skip
+    starts = np.concatenate([[0], np.cumsum(rows * columns)])
     if memory.get("raw", np.empty(0)).size < starts[-1] + 1:
         memory["raw"] = np.empty(0)  # free the old before the new
         memory["raw"] = np.empty(starts[-1] + 1, ready.dtype)
     raw = memory["raw"]
     for number, frame in enumerate(ready.plan.frames):
-        if count[number]:
-            frame.pixels.read_rows(int(row0[number]), int(row0[number] + count[number]), raw[starts[number] :])
-    return ready.frames._replace(raw=raw, starts=starts[:-1], row0=row0, rows=count)
+        if rows[number]:
+            part = slice(int(column0[number]), int(column0[number] + columns[number]))
+            first, last = int(row0[number]), int(row0[number] + rows[number])
+            frame.pixels.read_rows(first, last, raw[starts[number] :], part)
+    return ready.frames._replace(raw=raw, starts=starts[:-1], row0=row0, rows=rows, column0=column0, columns=columns)
 
 
 def _scratch(ready: Prepared, bounds: np.ndarray, memory: dict) -> Scratch:
@@ -321,7 +339,7 @@ def _scratch(ready: Prepared, bounds: np.ndarray, memory: dict) -> Scratch:
         memory["scratch"] = None  # free the old before the new
         count, channels = ready.frames.weight.shape
         memory["scratch"] = scratch_arrays(
-            count, channels, ready.width, window, ready.kernel, ready.plan.drop is not None
+            count, channels, (ready.height, ready.width), window, ready.kernel, ready.plan.drop is not None
         )
     return memory["scratch"]
 

@@ -293,13 +293,13 @@ def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndar
 def _sum_pairs(places, weight, side):
     """Sum over all pairs of frames weight times weight times the overlap of their areas; see `common_share`."""
     frames, areas = weight.shape
-    share, shared = np.zeros(areas), np.zeros(areas)
+    share, shared, per_pixel = np.zeros(areas), np.zeros(areas), 1.0 / side
     for one in range(frames):
         shared[:] = 0.0
         for two in range(frames):
             for area in range(areas):
-                along = 1.0 - abs(places[two, 0, area] - places[one, 0, area]) / side
-                across = 1.0 - abs(places[two, 1, area] - places[one, 1, area]) / side
+                along = 1.0 - abs(places[two, 0, area] - places[one, 0, area]) * per_pixel
+                across = 1.0 - abs(places[two, 1, area] - places[one, 1, area]) * per_pixel
                 overlap = max(along, 0.0) * max(across, 0.0)
                 shared[area] += weight[two, area] * overlap if overlap > 0.0 else 0.0
         for area in range(areas):

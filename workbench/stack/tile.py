@@ -6,6 +6,7 @@ tests of `combine` need.  The engine works off a tile all frames deep; the verb 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from .window import (
     quarter_turns,
     tile_places,
     turned_cell,
+    window_bounds,
     window_margin,
 )
 
@@ -36,7 +38,7 @@ _NAN = np.float32(np.nan)
 
 
 class TileFrames(NamedTuple):
-    """F frames as read; frame f's rows from `row0[f]` on begin at ``raw[starts[f]]`` and are `rows[f]`.
+    """F frames as read; frame f's part ``raw[starts[f]:]`` begins at `row0[f]`, `column0[f]` and is `rows` x `columns`.
 
     `mask` (y, x) is a calibrated mosaic's, of one frame only; else it has one pixel.  `group` numbers the `Maps` that
     calibrate a frame, `factor` scales its dark.  `turn` [quarters] and `corner` (f, 2, 2), the colours of the turned
@@ -48,6 +50,8 @@ class TileFrames(NamedTuple):
     starts: np.ndarray
     row0: np.ndarray
     rows: np.ndarray
+    column0: np.ndarray
+    columns: np.ndarray
     mask: np.ndarray
     factor: np.ndarray
     group: np.ndarray
@@ -89,13 +93,14 @@ class Scratch(NamedTuple):
 
 
 def scratch_arrays(
-    frames: int, channels: int, width: int, window: int, kernel: np.ndarray, keep: bool = False
+    frames: int, channels: int, shape: tuple[int, int], window: int, kernel: np.ndarray, keep: bool = False
 ) -> Scratch:
-    """Return the buffers that one thread needs for tiles of `width` columns and windows of so many samples.
+    """Return the buffers that one thread needs for tiles of `shape` (rows, columns) and windows of so many samples.
 
     With `keep` the flags of all samples and the medians stay in it after a tile.
     """
-    size = channels * (BAND + 2 * RIM) * (width + 2 * RIM)
+    height, width = shape
+    size = channels * (height + 2 * RIM) * (width + 2 * RIM)
     return Scratch(
         kernel=kernel,
         ramp=np.arange(width + 2 * RIM + PADDING, dtype=np.float32),
@@ -108,6 +113,25 @@ def scratch_arrays(
         flags=np.zeros((frames, size) if keep else (1, 1), np.uint8),
         median=np.zeros(size if keep else 1, np.float32),
     )
+
+
+def strips(tile: Tile, frames: TileFrames, margin: int, rows: int) -> Iterator[tuple[Tile, TileFrames]]:
+    """Cut a tile and what its frames show there into strips of so many `rows`; see `strip_height`."""
+    if tile.rows <= rows:
+        yield tile, frames
+        return
+    bottom = tile.top + tile.height
+    for row in range(0, tile.rows, rows):
+        count = min(rows, tile.rows - row)
+        first = tile.top + tile.rim_top + row
+        top, end = max(first - RIM, tile.top), min(first + count + RIM, bottom)
+        strip = tile._replace(top=top, height=end - top, rim_top=first - top, row=tile.row + row, rows=count)
+        v, place = top - tile.top, frames.place.copy()
+        place[..., 0] += v * (place[..., 2] + v * place[..., 5])
+        place[..., 1] += v * place[..., 4]
+        place[..., 2] += 2 * v * place[..., 5]
+        bounds = window_bounds(place, np.full(len(place), tile.width), strip.height, margin)
+        yield strip, frames._replace(place=place, bounds=bounds)
 
 
 @kernel()
@@ -230,11 +254,11 @@ def resample_frame(
     if beyond or window.top + window.rows <= 0 or window.left + 2 * window.half <= 0:
         samples[:] = _NAN
         return
-    begin, count, g = frames.starts[f], frames.rows[f], frames.group[f]
-    raw = frames.raw[begin : begin + count * width].reshape(count, width)
+    begin, count, across, g = frames.starts[f], frames.rows[f], frames.columns[f], frames.group[f]
+    raw = frames.raw[begin : begin + count * across].reshape(count, across)
     frame = Frame(
-        raw, frames.row0[f], frames.mask, maps.base[g], maps.dark[g], maps.scale[g], frames.factor[f], maps.cell,
-        maps.white,
+        raw, frames.row0[f], frames.column0[f], frames.mask, maps.base[g], maps.dark[g], maps.scale[g],
+        frames.factor[f], maps.cell, maps.white,
     )  # fmt: skip
     found = fill_window(frame, window, scratch.window, scratch.marks)
     local = frames.place[f].copy()
@@ -316,8 +340,9 @@ def place_frame(
     surface = np.zeros((channels, 6)) if levels.surface is None else np.asarray(levels.surface, float)
     zero = np.zeros(1, np.int64)
     frames = TileFrames(
-        raw=mosaic.ravel(), starts=zero, row0=zero, rows=np.array([height]), mask=mask, factor=np.ones(1), group=zero,
-        turn=np.array([turn]), corner=turned_cell(cfa_pattern, turn, mosaic.shape)[None], place=np.zeros((1, 2, 6)),
+        raw=mosaic.ravel(), starts=zero, row0=zero, rows=np.array([height]), column0=zero, columns=np.array([wide]),
+        mask=mask, factor=np.ones(1), group=zero, turn=np.array([turn]),
+        corner=turned_cell(cfa_pattern, turn, mosaic.shape)[None], place=np.zeros((1, 2, 6)),
         bounds=np.zeros((1, 4), np.int64), surface=surface[None], scale=np.array([levels.scale]),
         weight=np.ones((1, channels)),
     )  # fmt: skip
@@ -329,7 +354,7 @@ def place_frame(
         places, bounds = tile_places(transform, turn, mosaic.shape, tiles, window_margin(cfa_pattern))
         size = int((bounds[:, 2] * 2 * bounds[:, 3]).max())
         if scratch is None or scratch.window.size < size + PADDING:
-            scratch = scratch_arrays(1, channels, width, size, kernel)
+            scratch = scratch_arrays(1, channels, (BAND, width), size, kernel)
         for tile, place, bound in zip(tiles, places, bounds, strict=True):
             _place_tile(frames._replace(place=place[None], bounds=bound[None]), maps, tile, scratch, out)
     return out

@@ -27,20 +27,22 @@ RIM = 4
 BLOCK = 32  # output columns that share their noise parameters
 BAND = 64  # output rows
 WIDTH = 256  # output columns; half as many for many frames, as narrower tiles cost more than samples beyond the cache
-_BYTES = 24 * 2**20  # of resampled samples that one thread holds
+_BYTES = 24 * 2**20  # of resampled samples that one thread holds, if that can be ...
+_MOST_BYTES = 192 * 2**20  # ... and in any case
 KERNEL = 3  # lattice steps from the centre to the end of the resampling kernel
 
 
 class Frame(NamedTuple):
     """A frame's samples and what calibrates them: ``e = (raw - base - factor dark) scale``, see `calibrate.Planes`.
 
-    `raw` (rows, x) begins with the frame's row `row0`; `base`, `dark`, `scale` are of the whole frame (y, x), `base` of
-    one pixel where there is none.  Of a calibrated mosaic `mask` (y, x) has the flags of `calibrate`, and `raw` the
-    signal; of raw samples `mask` has one pixel, and samples from `white` on are saturated.
+    `raw` (y, x) begins at (`row0`, `column0`); `base`, `dark`, `scale` are of the whole frame (y, x), `base` of one
+    pixel where there is none.  Of a calibrated mosaic `mask` (y, x) has the flags of `calibrate`, and `raw` the signal;
+    of raw samples `mask` has one pixel, and samples from `white` on are saturated.
     """
 
     raw: np.ndarray
     row0: int
+    column0: int
     mask: np.ndarray
     base: np.ndarray
     dark: np.ndarray
@@ -116,7 +118,7 @@ def _is_saturated(frame, y, x):
     if frame.mask.size > 1:
         return frame.mask[y, x] & SATURATED != 0
     scale = frame.scale[y, x]
-    return frame.raw[y - frame.row0, x] >= frame.white and scale - scale == 0
+    return frame.raw[y - frame.row0, x - frame.column0] >= frame.white and scale - scale == 0
 
 
 @kernel()
@@ -133,7 +135,7 @@ def _read_pixels(frame, window, row, part, line):
     peak = raw[0, 0]
     for x in range(part[0], part[1]):
         y, i = _source(window.turn, window.top + row, window.left + x, height, width)
-        value = raw[y - frame.row0, i]
+        value = raw[y - frame.row0, i - frame.column0]
         line[x] = calibrate_sample(value, _base_at(frame, y, i), dark[y, i], factor, scale[y, i])
         peak = value if value > peak else peak
     return peak
@@ -151,7 +153,8 @@ def _read_row(frame, window, row, line):
     first, last = min(max(-window.left, 0), columns), max(min(width - window.left, columns), 0)
     part = slice(window.left + first, window.left + last)
     base = frame.base[y, part] if frame.base.size > 1 else frame.base[0, 0:0]
-    raw, scale = frame.raw[y - frame.row0, part], frame.scale[y, part]
+    held = slice(part.start - frame.column0, part.stop - frame.column0)
+    raw, scale = frame.raw[y - frame.row0, held], frame.scale[y, part]
     peak = calibrate_row(raw, base, frame.dark[y, part], np.float32(frame.factor), scale, line[first:last])
     if last - first < columns:  # the rest lies beyond the frame's edges
         peak = max(peak, _read_pixels(frame, window, row, (0, first), line))
@@ -229,20 +232,20 @@ def _fill_holes(frame, window, holes, out, marks, saturated):
 def _gather(frame, y, x, around, weight):
     """Set `around` and `weight` (9, 9) to what a pixel is filled from; return -1 for nothing, 1 if it is saturated."""
     first, last = frame.row0, frame.row0 + frame.raw.shape[0]
-    width = frame.scale.shape[1]
+    left, right = frame.column0, frame.column0 + frame.raw.shape[1]
     factor = np.float32(frame.factor)
     around[:] = np.nan
     for m in range(max(first, y - REACH), min(last, y + REACH + 1)):
-        for n in range(max(0, x - REACH), min(width, x + REACH + 1)):
+        for n in range(max(left, x - REACH), min(right, x + REACH + 1)):
             if not same_colour(frame.cell, y, x, m - y, n - x) or (frame.mask.size > 1 and frame.mask[m, n] & DEFECT):
                 continue
-            value = frame.raw[m - first, n]
+            value = frame.raw[m - first, n - left]
             value = calibrate_sample(value, _base_at(frame, m, n), frame.dark[m, n], factor, frame.scale[m, n])
             around[m - y + REACH, n - x + REACH] = value
     if neighbour_weights(around, weight) == 0:
         return -1
     for m in range(max(first, y - REACH), min(last, y + REACH + 1)):
-        for n in range(max(0, x - REACH), min(width, x + REACH + 1)):
+        for n in range(max(left, x - REACH), min(right, x + REACH + 1)):
             if weight[m - y + REACH, n - x + REACH] > 0.0 and _is_saturated(frame, m, n):
                 return 1
     return 0
@@ -355,6 +358,12 @@ def tile_width(frames: int, channels: int) -> int:
     row_bytes = frames * channels * (BAND + 2 * RIM) * 8
     fitting = (_BYTES // row_bytes - 2 * RIM) // BLOCK * BLOCK
     return int(np.clip(fitting, WIDTH // 2, WIDTH))
+
+
+def strip_height(frames: int, channels: int) -> int:
+    """Return how many rows of a tile are worked off at once: all, unless samples of so many frames need too much."""
+    fitting = _MOST_BYTES // (frames * channels * (WIDTH // 2 + 2 * RIM) * 8) - 2 * RIM
+    return int(np.clip(fitting // 8 * 8, 8, BAND))
 
 
 def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: bool, row: int = 0) -> list[Tile]:
