@@ -167,7 +167,7 @@ class PlainPixels:
             rows[:] = rows[::-1]
 
     def _make_native(self, pixels: np.ndarray) -> None:
-        """Turn stored pixels (row, column) into those of `dtype` in place, as many rows at a time as stay in the cache."""
+        """Turn stored pixels (row, column) into those of `dtype` in place, as many rows at a time as caches hold."""
         step = max(1, 65536 // max(pixels.shape[1], 1))
         for first in range(0, len(pixels), step):
             part = pixels[first : first + step]
