@@ -24,10 +24,11 @@ from workbench.core.values import attribute_dict
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.night import Night, open_night
 from workbench.simulate.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
-from workbench.stack import open_stack
+from workbench.stack import area_variance, open_stack
 from workbench.stack.normalise import AREA
 
 BLOCK = 32
+LEAST = {8: 0.85, AREA: 0.85, BLOCK: 0.85, 64: 0.6, 128: 0.4}  # share of an area's pixels that lies far from stars
 SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
 
 
@@ -65,29 +66,51 @@ def starless(night: Night, reference: int, shape: tuple[int, int], least: float,
     return free
 
 
-def blocks(values: np.ndarray, size: int = BLOCK) -> np.ndarray:
-    """(block, size, size) of a plane, cut to whole blocks."""
-    height, width = (n // size * size for n in values.shape)
-    parts = values[:height, :width].reshape(height // size, size, width // size, size)
-    return parts.swapaxes(1, 2).reshape(-1, size, size)
+def block_sums(values: np.ndarray, good: np.ndarray, side: int) -> np.ndarray:
+    """Sums of the good values of a plane in whole blocks of `side` pixels (row, column)."""
+    rows, columns = (size // side for size in good.shape)
+    parts = np.where(good, values, 0)[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return parts.sum((1, 3), dtype=float)
 
 
-def smooth_residual(residual: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Residual less a second-order surface: the sky's own background is nobody's truth after normalisation."""
+def block_means(
+    residual: np.ndarray, variance: np.ndarray, good: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean residual of the good pixels of each block, its variance, and their share of the block."""
+    count = np.maximum(block_sums(good, good, side), 1)
+    return block_sums(residual, good, side) / count, block_sums(variance, good, side) / count**2, count / side**2
+
+
+def smooth_residual(residual: np.ndarray, good: np.ndarray, cell: int = 8) -> np.ndarray:
+    """Residual less a second-order surface: the sky's own background is nobody's truth after normalisation.
+
+    It is fitted to all good pixels, by their means in cells: that of a sample of the pixels has noise of its own, which
+    would count as a residual of wide areas.
+    """
     height, width = residual.shape
-    y, x = np.mgrid[:height:8, :width:8]
-    u, v = x / width - 0.5, y / height - 0.5
-    terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], -1)
-    use = good[::8, ::8]
-    values = residual[::8, ::8]
-    fit, *_ = np.linalg.lstsq(terms[use], values[use], rcond=None)
-    for _ in range(3):
-        left = values - terms @ fit
-        keep = use & (np.abs(left) < 4 * np.std(left[use]))
-        fit, *_ = np.linalg.lstsq(terms[keep], values[keep], rcond=None)
-    y, x = np.mgrid[:height, :width]
-    u, v = x / width - 0.5, y / height - 0.5
+    count = block_sums(good, good, cell)
+    values = block_sums(residual, good, cell) / np.maximum(count, 1)
+
+    def terms(y, x):
+        u, v = x / width - 0.5, y / height - 0.5
+        return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], -1)
+
+    design = terms(*(np.mgrid[: count.shape[0], : count.shape[1]] * cell + (cell - 1) / 2))
+    use, root = count > cell * cell / 2, np.sqrt(count)
+    for _ in range(4):
+        fit, *_ = np.linalg.lstsq(design[use] * root[use, None], values[use] * root[use], rcond=None)
+        left = (values - design @ fit) * root
+        use &= np.abs(left) < 4 * np.std(left[use])
+    y, x = np.mgrid[:height, :1], np.mgrid[:1, :width]
+    u, v = x[1] / width - 0.5, y[0] / height - 0.5
     return residual - (fit[0] + fit[1] * u + fit[2] * v + fit[3] * u * u + fit[4] * u * v + fit[5] * v * v)
+
+
+def mean_chi_square(mean: np.ndarray, variance: np.ndarray, alike: float = 1.0) -> tuple[float, float]:
+    """Mean of mean²/variance, outliers left out, and its error; so many values are `alike` that one is worth them."""
+    chi = mean**2 / variance
+    chi = chi[chi < 25]
+    return float(chi.mean()), math.sqrt(2 * alike / chi.size)
 
 
 def pixel_chi_square(residual: np.ndarray, single: np.ndarray, good: np.ndarray, channel: str) -> tuple[float, float]:
@@ -100,32 +123,19 @@ def pixel_chi_square(residual: np.ndarray, single: np.ndarray, good: np.ndarray,
     return float(chi.mean()), math.sqrt(2 / (chi.size * SHARE[channel]))
 
 
-def area_chi_squares(
-    residual: np.ndarray, variance: np.ndarray, good: np.ndarray
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Mean of (area's mean residual)² over variance/256 in areas of 16 x 16 pixels, with its error.
+def nearby_chi_square(residual: np.ndarray, variance: np.ndarray, good: np.ndarray) -> tuple[float, float]:
+    """Chi-square of areas of 16 x 16 pixels against the mean of the four areas 32 pixels away, with its error.
 
-    First of the residual as it is, from a smooth surface; then against the mean of the four areas 32 pixels away, whose
-    noise is a quarter of the area's own: only what varies over shorter distances is left.
+    Their noise is a quarter of the area's own; only what varies over shorter distances is left.
     """
-    rows, columns = (size // AREA for size in residual.shape)
-    g, res, var = (blocks(plane, AREA).reshape(rows, columns, -1) for plane in (good, residual, variance))
-    count = np.maximum(g.sum(2), 1)
-    mean = np.where(g, res, 0).sum(2, dtype=float) / count
-    expected = np.where(g, var, 0).sum(2, dtype=float) / count**2
-    chosen = g.mean(2) > 0.85
-    own = (mean**2 / expected)[chosen]
+    mean, expected, share = block_means(residual, variance, good, AREA)
     inner, shifts = np.s_[2:-2, 2:-2], ((-2, 0), (2, 0), (0, -2), (0, 2))
+    chosen = share > LEAST[AREA]
     around = [np.stack([np.roll(part, shift, (0, 1))[inner] for shift in shifts]) for part in (mean, expected, chosen)]
     use = chosen[inner] & around[2].all(0)
-    difference = mean[inner] - around[0].mean(0)
-    near = (difference**2 / (expected[inner] + around[1].sum(0) / 16))[use]
-    results = []
+    difference, noise = mean[inner] - around[0].mean(0), expected[inner] + around[1].sum(0) / 16
     # differences have areas in common: 1 + 4 · 0.4² + ... = 1.7 of them are worth one
-    for chi, alike in ((own, 1.0), (near, 1.7)):
-        chi = chi[chi < 25]
-        results.append((float(chi.mean()), math.sqrt(2 * alike / chi.size)))
-    return results[0], results[1]
+    return mean_chi_square(difference[use], noise[use], 1.7)
 
 
 def ideal_variance(night: Night, used: list[int], reference: int, nebula: np.ndarray) -> np.ndarray:
@@ -211,40 +221,30 @@ def measure(night: Night, out: Path) -> dict[str, dict]:
     inner[edge:-edge, edge:-edge] = True
     full = inner & (coverage >= 0.8 * len(used)).all(0)
 
-    # background noise and variance map in blocks of 32 px
-    ratios, chis, fractions = [], [], []
-    ideal = ideal_variance(night, used, reference, nebula)
-    for c in range(3):
-        residual = smooth_residual(signal[c] - nebula[c], free & full)
-        good, res, var, best = blocks(free & full), blocks(residual), blocks(variance[c]), blocks(ideal[c])
-        share = good.mean((1, 2))
-        # blocks with nearly no star: the mean over their free pixels
-        chosen = share > 0.85
-        g = good[chosen]
-        mean = np.where(g, res[chosen], 0).sum((1, 2)) / g.sum((1, 2))
-        expected = np.where(g, var[chosen], 0).sum((1, 2)) / g.sum((1, 2)) ** 2
-        local = mean
-        chi = local**2 / expected
-        chis.append(float(np.mean(chi[chi < 25])))
-        least = np.where(g, best[chosen], 0).sum((1, 2)) / g.sum((1, 2)) ** 2
-        ratios.append(float(np.sqrt(np.mean((local**2 / least)[chi < 25]))))
-        fractions.append(int(chosen.sum()))
-    say("noise in 32-px blocks over the ideal, R G B", ratios, "<= 1.05", max(ratios) <= 1.05)
-    say("chi-square of the variance map in 32-px blocks", chis, "0.95 to 1.05", all(0.95 <= x <= 1.05 for x in chis))
-    say("blocks measured", fractions, "-", True)
-
-    # the two scales of the variance
-    opened = open_stack(out)
+    # background noise, and the variance of single pixels and of areas
+    opened, good = open_stack(out), free & full
     shares = attribute_dict(opened.attrs, "pixel_variance_share")
+    ideal = ideal_variance(night, used, reference, nebula)
+    ratios, chis, found = [], [], []
     for c, name in enumerate("RGB"):
-        residual = smooth_residual(signal[c] - nebula[c], free & full)
+        residual = smooth_residual(signal[c] - nebula[c], good)
+        mean, least, share = block_means(residual, ideal[c], good, BLOCK)
+        ratios.append(math.sqrt(mean_chi_square(mean[share > LEAST[BLOCK]], least[share > LEAST[BLOCK]])[0]))
         single = shares[name] * (variance[c] - opened["shared_variance"][c].values)
-        chi = pixel_chi_square(residual, single, free & full, name)
-        say(f"chi-square of single pixels {name}, and its error", chi, "0.97 to 1.03", abs(chi[0] - 1) <= 0.03)
-        smooth, near = area_chi_squares(residual, variance[c], free & full)
-        limit = 0.03 + 2 * near[1]
-        say(f"chi-square of 16-px areas {name}, 32 px away", near, "|x - 1| <= 0.03 + 2 se", abs(near[0] - 1) <= limit)
-        say(f"chi-square of 16-px areas {name}, from a smooth surface", smooth, "-", True)
+        found.append((f"chi-square of single pixels {name}", pixel_chi_square(residual, single, good, name), 0))
+        near = nearby_chi_square(residual, variance[c], good)
+        found.append((f"chi-square of 16-px areas {name}, against those 32 px away", near, 2))
+        for side, enough in LEAST.items():
+            mean, expected, share = block_means(residual, area_variance(opened, side)[c].values, good, side)
+            chi = mean_chi_square(mean[share > enough], expected[share > enough])
+            found.append((f"chi-square of {side}-px areas {name}", chi, 2))
+            if side == BLOCK:
+                chis.append(chi[0])
+    say("noise in 32-px blocks over the ideal, R G B", ratios, "<= 1.05", max(ratios) <= 1.05)
+    say("chi-square of the variance in 32-px blocks, R G B", chis, "0.95 to 1.05", all(0.95 <= x <= 1.05 for x in chis))
+    for title, (chi, error), errors in found:
+        must = "0.97 to 1.03" if errors == 0 else "|x - 1| <= 0.03 + 2 se"
+        say(title, [chi, error], must, abs(chi - 1) <= 0.03 + errors * error)
 
     view = night.views[reference]
     stars = star_table(night.sky, view, border=60)

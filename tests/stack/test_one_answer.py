@@ -42,3 +42,5 @@ def test_what_is_said_of_a_pixel_is_the_same(both):
         assert cubes.attrs[name] == files.attrs[name], name
     shares = [attribute_dict(one.attrs, "pixel_variance_share") for one in both]
     assert shares[0] == pytest.approx(shares[1])
+    wide = [stack.area_variance(one, 64).values for one in both]
+    np.testing.assert_allclose(wide[1], wide[0], rtol=2e-5, atol=2e-3)

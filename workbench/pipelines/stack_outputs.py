@@ -192,6 +192,7 @@ def stack_header(
         "gain": list(noise.gain),
         "read_noise": list(noise.read_noise),
         "pixel_variance_share": {n: cards[f"PIXVAR_{n[0].upper()}"][0] for n in plan.channels},
+        "area_growth": plan.area_growth(places),
         "chi_square": {name: _number(value) for name, value in chi.items()},
     }
     if lights.filter:

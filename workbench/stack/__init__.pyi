@@ -1,3 +1,4 @@
+from . import areas as areas
 from . import combine as combine
 from . import cubes as cubes
 from . import drizzle as drizzle
@@ -11,6 +12,7 @@ from . import settings as settings
 from . import tile as tile
 from . import trial as trial
 from . import window as window
+from .areas import area_variance as area_variance
 from .cubes import aligned as aligned
 from .cubes import stack as stack
 from .engine import PlannedFrame as PlannedFrame

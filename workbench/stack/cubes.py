@@ -23,6 +23,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
+from .areas import SMALL, area_growth
 from .combine import Samples, combine_tile
 from .engine import empty_output
 from .fits_out import about_plane
@@ -221,6 +222,7 @@ def stack(
 
 def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, said: str) -> dict[str, Any]:
     exposure = lights["exposure"].values[lights["filename"].values == lights.attrs["reference"]]
+    pattern, places, weight = lights.attrs["cfa_pattern"], lights["place"].values, lights["weight"]
     attrs = {
         "units": "electron",
         "stage": "stacked",
@@ -231,12 +233,13 @@ def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, said
         "reference": lights.attrs["reference"],
         "rejection": method,
         "pixel_variance_share": {
-            name: pixel_share(
-                name, lights.attrs["cfa_pattern"], lights["place"].values, lights["weight"].sel(channel=name).values
-            )
-            for name in channels
+            name: pixel_share(name, pattern, places, weight.sel(channel=name).values) for name in channels
         },
-    }
+        "area_growth": area_growth(
+            places, weight.mean("channel").values,
+            {name: white_noise(name, pattern, SMALL) / white_noise(name, pattern) for name in channels},
+        ),
+    }  # fmt: skip
     return plain_attributes(attrs)
 
 

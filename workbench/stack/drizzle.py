@@ -89,12 +89,12 @@ def block_share(drop: Drop, side: int) -> float:
     return (1 - d / (3 * side)) ** 2 if side >= d else (side / d * (1 - side / (3 * d))) ** 2
 
 
-def drop_noise(drop: Drop, channel: str, cfa_pattern: str) -> float:
-    """Return what white noise a sample's variance is worth in the mean of 16 x 16 pixels of a drizzled channel.
+def drop_noise(drop: Drop, channel: str, cfa_pattern: str, side: int = AREA) -> float:
+    """Return what white noise a sample's variance is worth in means of `side` x `side` pixels of a drizzled channel.
 
     The samples of a colour are as many as its share of the pixels, over scale²; see `normalise.white_noise`.
     """
-    return block_share(drop, AREA) * drop.scale**2 / channel_share(channel, cfa_pattern)
+    return block_share(drop, side) * drop.scale**2 / channel_share(channel, cfa_pattern)
 
 
 class Task(NamedTuple):

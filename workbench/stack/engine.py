@@ -23,6 +23,7 @@ from ..core.errors import WorkbenchError
 from ..core.files import aside
 from ..core.parallel import in_threads
 from ..ingest.metadata import PlainPixels
+from .areas import SMALL, area_growth
 from .combine import stack_tile
 from .drizzle import Drop, Task, block_share, drop_noise, drop_tile
 from .lanczos import PADDING, resampling_kernel
@@ -100,6 +101,18 @@ class StackPlan:
     def bands(self) -> int:
         """How many bands of rows the output has."""
         return -(-self.shape[0] // BAND)
+
+    def white(self, name: str, side: int = AREA) -> float:
+        """Return what white noise a sample's variance is worth in means of `side` x `side` pixels of a channel."""
+        if self.drop is not None:
+            return drop_noise(self.drop, name, self.cfa_pattern, side)
+        return white_noise(name, self.cfa_pattern, side) / (4 if self.halved else 1)
+
+    def area_growth(self, places: np.ndarray) -> dict[str, list[float]]:
+        """Return how the variance grows with the area, of `places` (frame, 2, band, block); see `areas.area_growth`."""
+        small = {name: self.white(name, SMALL) / self.white(name) for name in self.channels}
+        weight = np.array([one.weight.mean() for one in self.frames])
+        return area_growth(places, weight, small, 1.0 if self.drop is None else self.drop.scale)
 
     @property
     def thresholds(self) -> tuple[float, float]:
@@ -186,11 +199,7 @@ def prepare(plan: StackPlan) -> Prepared:
     kernel = resampling_kernel(plan.cfa_pattern, plan.halved)
     width = tile_width(count, channels)
     height = BAND if plan.drop else strip_height(count, channels)
-    white = [
-        drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
-        for name in plan.channels
-    ]
-    whites = np.array(white) / (4 if plan.halved else 1)
+    whites = np.array([plan.white(name) for name in plan.channels])
     taken = {}
     if plan.taken is not None:
         taken = {"taken": np.load(plan.taken), "steps": np.array([one.step for one in plan.frames], float)}

@@ -10,7 +10,8 @@ it is independent from frame to frame, and averages with them; in areas wider th
 
 A stack's ``variance`` is that of the mean of an area, as equivalent white noise: divided by the number of its pixels it
 is the variance of the mean of 16 x 16 of them.  ``shared_variance`` is the part of it that only areas have: a single
-pixel's variance is ``pixel_variance_share`` times (``variance`` - ``shared_variance``).
+pixel's variance is ``pixel_variance_share`` times (``variance`` - ``shared_variance``);
+that of other areas is `area_variance`.
 """
 
 from __future__ import annotations
@@ -163,8 +164,8 @@ def _mean_square(channel: str, cfa_pattern: str) -> float:
 
 
 @cache
-def white_noise(channel: str, cfa_pattern: str) -> float:
-    """Return what white noise a sample's variance is worth in the mean of 16 x 16 resampled pixels of a channel.
+def white_noise(channel: str, cfa_pattern: str, side: int = AREA) -> float:
+    """Return what white noise a sample's variance is worth in means of `side` x `side` resampled pixels of a channel.
 
     Close to one over the channel's share of the mosaic: a pixel's kernel reaches over the area's edge, and the pixels
     outside reach in.  Averaged over all positions between the samples.
@@ -176,11 +177,11 @@ def white_noise(channel: str, cfa_pattern: str) -> float:
     [0.964, 0.997, 0.994]
     """
     if is_xtrans(cfa_pattern):
-        return area_noise(cfa_pattern, COLOURS.index(channel), AREA)
+        return area_noise(cfa_pattern, COLOURS.index(channel), side)
     narrowing = narrowing_for(channel)
     phases = [(i / 8 + 1 / 16, j / 8 + 1 / 16) for i in range(8) for j in range(8)]
     taps = np.arange(-2, 4)
-    y, x = (part.ravel() for part in np.mgrid[:AREA, :AREA])
+    y, x = (part.ravel() for part in np.mgrid[:side, :side])
     total = 0.0
     for dx, dy in phases:
         if channel == "G":
@@ -193,9 +194,9 @@ def white_noise(channel: str, cfa_pattern: str) -> float:
         weight = (along / along.sum(1, keepdims=True))[:, :, None] * (across / across.sum(1, keepdims=True))[:, None]
         i, j = (first[:, None] + taps - first.min() + 2, second[:, None] + taps - second.min() + 2)
         samples = np.zeros((i.max() + 1, j.max() + 1))
-        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / AREA**2)
+        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / side**2)
         total += (samples**2).sum()
-    return float(total / len(phases) * AREA**2)
+    return float(total / len(phases) * side**2)
 
 
 def pixel_share(
