@@ -30,6 +30,7 @@ from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.simulate.night import write_night
 from workbench.simulate.sky import star_table
 from workbench.stack.fits_out import open_stack
+from workbench.stack.window import BAND
 
 SHAPE = (352, 480)
 
@@ -360,34 +361,64 @@ def test_the_command(night, tmp_path):
 
 @pytest.mark.slow
 def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, done, tmp_path):
-    """The reference is of a fresh process: like the workers it runs the loops that `done` has compiled and kept."""
-    from dask.distributed import Client, LocalCluster
+    """The reference is of a fresh process: like the workers it runs the loops that `done` has compiled and kept.
+
+    The worker that has finished the first band is killed: it costs the band it is at, and none that is finished.
+    """
+    from dask.distributed import Client, LocalCluster, WorkerPlugin
 
     reference = tmp_path / "reference.fits"
     command = [sys.executable, "-m", "workbench", "stack", str(night.folder), "--out", str(reference), "--quiet"]
     subprocess.run([*command, "--reference", "light_0000"], check=True)
+    begun, finished = tmp_path / "begun", tmp_path / ".stack.fits.work" / "bands"
+    begun.touch()
+
+    class Count(WorkerPlugin):
+        """Write down which band is begun by which process."""
+
+        def setup(self, worker):
+            from workbench.pipelines import stack_outputs
+
+            stack = stack_outputs.stack_band
+
+            def counted(ready, number, memory):
+                with begun.open("a") as file:
+                    file.write(f"{number} {os.getpid()}\n")
+                return stack(ready, number, memory)
+
+            stack_outputs.stack_band = counted
+
+    def begins():
+        return [tuple(map(int, line.split())) for line in begun.read_text().splitlines()]
+
     with (
         LocalCluster(n_workers=4, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
+        client.register_plugin(Count())
         out = tmp_path / "stack.fits"
-        victim = next(iter(client.run(os.getpid).values()))
-        killed = threading.Event()
+        killed = []
 
         def accident():
             """Once the first band is finished."""
-            while not any((tmp_path / ".stack.fits.work" / "bands").glob("[0-9]*.npy")):
+            while not (bands := [int(path.stem) for path in finished.glob("[0-9]*.npy")]):
                 time.sleep(0.002)
+            victim = dict(begins())[bands[0]]
             if not out.exists():
                 os.kill(victim, signal.SIGKILL)
-                killed.set()
+                killed.append(victim)
 
         thread = threading.Thread(target=accident, daemon=True)
         thread.start()
         result = stack_folder(night.folder, out, reference="light_0000", scheduler=client, progress=False)
-        assert killed.is_set()
+        assert killed
         with fits.open(result.path) as one, fits.open(reference) as two:
             assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
+    numbers = [number for number, _ in begins()]
+    assert set(numbers) == set(range(-(-SHAPE[0] // BAND)))
+    again = [number for number in set(numbers) if numbers.count(number) > 1]
+    assert len(numbers) - len(set(numbers)) == len(again) <= 1  # one thread a worker: one band at a time
+    assert all((number, killed[0]) in begins() for number in again)
 
 
 @pytest.mark.parametrize("reference", [None, "M13_blue_0001.fits"])

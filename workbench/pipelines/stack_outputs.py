@@ -29,7 +29,7 @@ from ..core.errors import WorkbenchError
 from ..core.files import aside, remove_folder
 from ..core.parallel import in_threads
 from ..core.values import is_simulated
-from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, prepare, stack_band
+from ..stack.engine import Band, Prepared, StackPlan, prepare, stack_band
 from ..stack.fits_out import Layout, write_band
 from ..stack.normalise import block_centres, block_places, pixel_share
 from ..stars.survey import QUALITY
@@ -92,13 +92,17 @@ def bands_done(journal: Path, layout: Layout, digest: str) -> set[int]:
 
 def keep_sums(journal: Path, number: int, band: Band) -> None:
     """Keep a band's chi-square sums and shared noise; that the file is there says that its pixels are written."""
-    with aside(journal / f"{number}.npy") as part:
+    with aside(_sums_path(journal, number)) as part:
         np.save(part, np.concatenate([band.arrays.chi, band.shared[:, :, None]], axis=2))
+
+
+def _sums_path(journal: Path, number: int) -> Path:
+    return journal / f"{number}.npy"
 
 
 def read_sums(journal: Path, bands: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the chi-square sums (2, channel, block row, block) and the shared noise (2, channel, band, block)."""
-    kept = [np.load(journal / f"{number}.npy") for number in range(bands)]
+    kept = [np.load(_sums_path(journal, number)) for number in range(bands)]
     return np.concatenate([part[:, :, :-1] for part in kept], axis=2), np.stack([part[:, :, -1] for part in kept], 2)
 
 
@@ -107,7 +111,12 @@ _PREPARING = threading.Lock()
 
 
 def stack_one(plan: StackPlan, digest: str, layout: Layout, journal: Path, number: int) -> None:
-    """Stack one band, in a thread here or in a worker's process, and write it to the shared file."""
+    """Stack one band, in a thread here or in a worker's process, and write it to the shared file.
+
+    A scheduler that has lost a worker asks again for what that worker had finished: then nothing is left to do.
+    """
+    if _sums_path(journal, number).exists():
+        return
     with _PREPARING:
         if digest not in _PREPARED:
             _PREPARED.clear()
@@ -124,9 +133,8 @@ def stack_all(
     """Stack bands; yields as each is written."""
     shared = plan if client is None else client.scatter(plan, broadcast=True)
     try:
-        yield from spread(
-            stack_one, [(shared, digest, layout, journal.absolute(), n) for n in numbers], client, 2 * RAW_BYTES
-        )
+        jobs = [(shared, digest, layout, journal.absolute(), number) for number in numbers]
+        yield from spread(stack_one, jobs, client, plan.held)
     finally:
         _PREPARED.clear()
 

@@ -33,6 +33,7 @@ from .tile import Maps, Scratch, TileFrames, scratch_arrays, strips
 from .window import (
     BAND,
     BLOCK,
+    RIM,
     band_tiles,
     quarter_turns,
     strip_height,
@@ -113,6 +114,13 @@ class StackPlan:
         small = {name: self.white(name, SMALL) / self.white(name) for name in self.channels}
         weight = np.array([one.weight.mean() for one in self.frames])
         return area_growth(places, weight, small, 1.0 if self.drop is None else self.drop.scale)
+
+    @property
+    def held(self) -> float:
+        """What a thread holds at most to stack it [bytes], whatever the number of frames."""
+        count, channels = len(self.frames), len(self.channels)
+        rows, columns = BAND if self.drop else strip_height(count, channels), tile_width(count, channels)
+        return RAW_BYTES + 9 * count * channels * (rows + 2 * RIM) * (columns + 2 * RIM)  # value, Σw² and a flag
 
     @property
     def thresholds(self) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from ..align.transform import Transform, compose
 from ..core.cube import MOSAICS
 from ..core.kernels import kernel
 from ..core.parallel import in_threads
-from .engine import RAW_BYTES, Band, StackPlan, prepare, stack_band
+from .engine import Band, StackPlan, prepare, stack_band
 from .window import BAND
 
 LIMIT = 4.0  # sigma beyond which a sample does not belong
@@ -119,7 +119,7 @@ def add_light(running: RunningStack, plan: StackPlan, weights: np.ndarray, level
     def work(number: int) -> None:
         add_band(running, stack_band(ready, number, vars(kept)), len(weights) - 1, weights, level, size)
 
-    for _ in in_threads(work, range(plan.bands), each=2 * RAW_BYTES):
+    for _ in in_threads(work, range(plan.bands), each=plan.held):
         pass
 
 
