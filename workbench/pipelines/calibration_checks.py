@@ -15,11 +15,11 @@ import xarray as xr
 from ..calibrate.dark_fit import dark_doubts, fit_darks, scaled_by_lights
 from ..calibrate.flat_audit import BLOCK, audit_flat
 from ..calibrate.masterset import Masters, MasterSet
-from ..calibrate.planes import calibrate_signal
+from ..calibrate.planes import Planes, calibrate_signal
 from ..core.cube import channels_of, evenly
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import of_planes
-from ..core.parallel import each_band
+from ..core.parallel import each_band, frame_memory
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe, listed
 from ..ingest.folder import Folder, without_lights_among_flats
@@ -35,6 +35,7 @@ _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there
 _CLIPPED = 0.001
 _GAINS_DIFFER = 0.01  # of a channel's gain: what channels of one camera may differ by
 _AUDITED = 3  # lights of a flat
+_BAND = 96  # rows of a light that are read at once
 _BLOCKS_HOLD = 2.0  # of honest nights it is 1.0 to 1.4: stars, and the seeing that moves their light about
 _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
@@ -142,7 +143,9 @@ def flat_doubts(
             continue
         some = [lights[place] for place in evenly(len(lights), _AUDITED)]
         signals = (
-            _calibrated(one, planes_of[group_of[n][0]], group_of[n][1]) for n in some if (one := pixels[n]) is not None
+            light_signal(one, open_planes(planes_of[group_of[n][0]]), group_of[n][1], saturated=False)
+            for n in some
+            if (one := pixels[n]) is not None
         )
         try:
             audit = audit_flat(flat.master, signals, night=len(lights), progress=False)
@@ -155,12 +158,19 @@ def flat_doubts(
     return doubts, not doubts if any(flat.master is not None for flat in flats) else None
 
 
-def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:
-    """Return the signal [e-] of a light, NaN at defects and where it is saturated."""
-    raw, maps = pixels.read(), open_planes(folder)
-    signal = np.empty(raw.shape, np.float32)
-    calibrate_signal(raw, maps, factor, signal)
-    signal[raw >= maps.white] = np.nan
+def light_signal(pixels: PlainPixels, planes: Planes, factor: float, *, saturated: bool = True) -> np.ndarray:
+    """Return the signal [e-] (y, x) of a light, NaN at defects and, if not wanted, where it is saturated.
+
+    It is read in bands of rows: no second whole frame, of raw pixels, is in memory.
+    """
+    signal = frame_memory(pixels.shape, np.float32)
+    for top in range(0, len(signal), _BAND):
+        rows = slice(top, top + _BAND)
+        raw, base = pixels.read(rows), planes.base[rows] if planes.base.size > 1 else planes.base
+        here = planes._replace(base=base, dark=planes.dark[rows], scale=planes.scale[rows])
+        calibrate_signal(raw, here, factor, signal[rows])
+        if not saturated:
+            signal[rows][raw >= planes.white] = np.nan
     return signal
 
 

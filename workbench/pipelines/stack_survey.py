@@ -18,14 +18,14 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..calibrate.planes import calibrate_signal
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import aside
-from ..core.parallel import frame_buffers, frame_memory
+from ..core.parallel import frame_buffers
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import open_planes
 from ..stars.survey import FrameSurvey, survey_mosaic
+from .calibration_checks import light_signal
 from .stack_inputs import OpenedFrames, Place, PreparedMasters
 from .stack_outputs import spread, write_whole
 
@@ -67,10 +67,8 @@ def survey_light(
     try:
         pixels = kept_pixels(source, work, number, shape, dtype)
         if load_survey(work, number) is None:
-            raw = pixels.read()
-            _require_shape(source[0], raw.shape, shape)
-            signal = frame_memory(shape, np.float32)
-            calibrate_signal(raw, open_planes(planes), factor, signal)
+            _require_shape(source[0], pixels.shape, shape)
+            signal = light_signal(pixels, open_planes(planes), factor)
             save_survey(work, number, survey_mosaic(signal, cfa_pattern, saturation))
     except FrameReadError as problem:
         return None, problem.problem
