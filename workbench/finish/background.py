@@ -8,7 +8,7 @@ at; `remove_background` subtracts it or divides by it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -205,8 +205,9 @@ def evaluate_background(model: xr.Dataset, y: np.ndarray | None = None, x: np.nd
     """Return the model at every pixel, (channel, y, x) float32, or at given points, (channel, point)."""
     surfaces, channels = model["background"].values, {"channel": model["channel"].values}
     if y is None or x is None:
-        shape = (model.attrs["height"], model.attrs["width"])
-        return xr.DataArray([_full_size(surface, shape) for surface in surfaces], channels, ("channel", "y", "x"))
+        levels = np.empty((len(surfaces), model.attrs["height"], model.attrs["width"]), np.float32)
+        _in_bands(surfaces, levels.shape[1:], lambda rows, level: np.copyto(levels[:, rows], level))
+        return xr.DataArray(levels, channels, ("channel", "y", "x"))
     points = np.stack([y, x]) / _STEP
     values = [ndimage.map_coordinates(surface, points, order=1, mode="nearest") for surface in surfaces]
     return xr.DataArray(values, channels, ("channel", "point"))
@@ -252,13 +253,15 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
             )
         surfaces = surfaces / model_means(model)[:, None, None]
         changed |= {"variance": picture["variance"].values.copy()} if "variance" in picture else {}
-    for channel, surface in enumerate(surfaces):
-        level = _full_size(surface, size)
+
+    def take(rows: slice, level: np.ndarray) -> None:
         if mode == "subtract":
-            changed["signal"][channel] -= level
+            changed["signal"][:, rows] -= level
         else:
             for name, factor in zip(changed, (level, level * level), strict=False):
-                changed[name][channel] /= factor
+                changed[name][:, rows] /= factor
+
+    _in_bands(surfaces, size, take)
     span = [f"{values.min():.4g} to {values.max():.4g}" for values in model["background"].values]
     verb = "subtracted" if mode == "subtract" else "divided out"
     return note(
@@ -268,11 +271,17 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
     )
 
 
-def _full_size(surface: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A model on nodes `_STEP` px apart at every pixel (y, x), float32."""
-    nodes, out = np.ascontiguousarray(surface, np.float32), np.empty(shape, np.float32)
-    in_bands(lambda rows: _fill_rows(rows.start, nodes, out[rows]), shape[0])
-    return out
+def _in_bands(surfaces: np.ndarray, shape: tuple[int, int], work: Callable[[slice, np.ndarray], Any]) -> None:
+    """Call work(rows, level) for bands of rows of models on nodes `_STEP` px apart, (channel, y, x) float32."""
+    nodes = np.ascontiguousarray(surfaces, np.float32)
+
+    def fill(rows: slice) -> None:
+        level = np.empty((len(nodes), rows.stop - rows.start, shape[1]), np.float32)
+        for surface, out in zip(nodes, level, strict=True):
+            _fill_rows(rows.start, surface, out)
+        work(rows, level)
+
+    in_bands(fill, shape[0])
 
 
 @kernel(fastmath={"contract", "nsz"})

@@ -291,21 +291,42 @@ def remove_green(picture: xr.Dataset, *, amount: float = 1.0) -> xr.Dataset:
     if not 0 <= amount <= 1:
         raise WorkbenchError(f"the amount of green to remove lies between 0 and 1; got {amount:g}")
     signal = picture["signal"].values
-    excess = signal[1] - 0.5 * (signal[0] + signal[2])
-    if "variance" in picture:
-        variance = picture["variance"].values
-        excess = excess - 2 * np.sqrt(variance[1] + 0.25 * (variance[0] + variance[2]))
-    removed = np.float32(amount) * np.maximum(excess, 0)
+    variance = picture["variance"].values if "variance" in picture else np.zeros_like(signal, shape=(3, 0, 0))
     changed = signal.copy()
-    changed[1] -= removed
-    good = np.isfinite(removed)
-    share, light = float((removed[good] > 0).mean()), float(removed[good].sum(dtype=float))
-    total = float(np.abs(signal[1][good]).sum(dtype=float)) or 1.0
+    parts = in_bands(
+        lambda rows: _lower_green(signal[:, rows], variance[:, rows], np.float32(amount), changed[1, rows]),
+        signal.shape[1],
+    )
+    known, lowered, light, total = np.sum(parts, axis=0)
+    share, part = lowered / max(known, 1), light / (total or 1.0)
     return note(
         picture.assign(signal=plane(changed, "signal")),
-        f"Green cast: amount {amount:g}, green lowered in {share:.1%} of the pixels, {light / total:.2%} of its light"
-        " removed.",
+        f"Green cast: amount {amount:g}, green lowered in {share:.1%} of the pixels, {part:.2%} of its light removed.",
     )
+
+
+@kernel()
+def _lower_green(signal, variance, amount, out):
+    """Lower green into `out` (y, x); returns how many pixels are known, and lowered, and the light removed, and all."""
+    half, quarter, two = np.float32(0.5), np.float32(0.25), np.float32(2.0)
+    known, lowered, light, total = 0, 0, 0.0, 0.0
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            green = signal[1, row, column]
+            excess = green - half * (signal[0, row, column] + signal[2, row, column])
+            if variance.size:
+                between = variance[0, row, column] + variance[2, row, column]
+                excess -= two * np.sqrt(variance[1, row, column] + quarter * between)
+            if not np.isfinite(excess):
+                out[row, column] = np.nan
+                continue
+            removed = amount * max(excess, np.float32(0.0))
+            out[row, column] = green - removed
+            known += 1
+            lowered += removed > 0
+            light += removed
+            total += abs(green)
+    return known, lowered, light, total
 
 
 def srgb_profile(channels: int = 3) -> bytes:

@@ -104,7 +104,7 @@ def sky_statistics(picture: xr.Dataset, *, sample: int = _SAMPLE) -> xr.Dataset:
     lines = signal[:, :: max(1, signal.shape[1] // 1024, step)]
     rows = luminance(lines)
     apart = 8 if rows.shape[1] > 16 else 1
-    far = (lines[..., apart:] - lines[..., :-apart]).astype(float)
+    far = (lines[..., apart::step] - lines[..., :-apart:step]).astype(float)
     noises = [np.nan_to_num(mad_std(values, centre=0)) / np.sqrt(2) for values in far]
     cells = block_background(rows, 32)[0] if min(rows.shape) >= 64 else np.array([])
     cells = cells[np.isfinite(cells)]
