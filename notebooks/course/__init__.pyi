@@ -114,6 +114,7 @@ from .stacking import darks_needed as darks_needed
 from .stacking import darks_needed_text as darks_needed_text
 from .stacking import distorted_stars as distorted_stars
 from .stacking import flat_left as flat_left
+from .stacking import framings as framings
 from .stacking import master_noise as master_noise
 from .stacking import model_residuals as model_residuals
 from .stacking import on_the_sky as on_the_sky

@@ -18,7 +18,7 @@ from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.night import write_night
 from workbench.stack.fits_out import open_stack
 
-_SHAPE, _LIGHTS, _SCALE, _PIXFRAC = (160, 240), 40, 2, 0.6
+_SHAPE, _LIGHTS, _SCALE, _PIXFRAC = (160, 240), 24, 2, 0.6
 _STARS, _REACH, _VIEW = 12, 3, 20  # that are measured; [px] about each that are fitted; half a side of what is shown
 
 

@@ -16,6 +16,7 @@ import panel as pn
 import xarray as xr
 
 from workbench import charts
+from workbench.align.grid import FRAMINGS, framed
 from workbench.align.registration import Registration
 from workbench.align.transform import KINDS, fit_robust
 from workbench.calibrate.masterset import make_masters
@@ -224,6 +225,12 @@ class RejectionTrials:
 
 def _percent(share: Any) -> str:
     return f"{100 * float(share):.0f} %" if share >= 0.1 else f"{100 * float(share):.2g} %"
+
+
+def framings(registration: Registration) -> pd.DataFrame:
+    """Tabulate the rows and columns of a stack with each framing (see `align.framed`)."""
+    sizes = {name: framed(registration, name).shape for name in FRAMINGS}
+    return pd.DataFrame.from_dict(sizes, orient="index", columns=["rows", "columns"]).rename_axis("framing")
 
 
 def master_noise(found: xr.Dataset) -> hv.Layout:

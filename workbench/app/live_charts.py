@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 
 import holoviews as hv
 import panel as pn
+from bokeh.models.ui import UIElement
+from panel.io.notebook import patch_inline_stylesheets
 from param.parameterized import resolve_ref
 
 from ..charts import theme
@@ -177,6 +179,17 @@ def hear_every_move() -> None:
     handlers["comm_open"] = partial(loop.add_callback, opened)
     handlers["comm_msg"] = partial(loop.add_callback, moved)
     handlers["comm_close"] = partial(loop.add_callback, manager.comm_close)
+    pn.viewable.Viewable._preprocessing_hooks.append(_inline_first)
+
+
+def _inline_first(_viewable: Any, root: Any, _changed: Any, _old_models: Any = None) -> None:
+    """Put style sheets into a page under `inline=True` before it belongs to a document.
+
+    Panel does it afterwards, and the document then collects all of its models again for each of them (Panel 1.9).
+    """
+    if pn.config.inline and root.document is None and root.ref["id"] not in pn.state._views:
+        for model in root.select({"type": UIElement}):
+            patch_inline_stylesheets(model)
 
 
 def _controls(bound: Callable[[], Any]) -> dict[Any, list[str]]:

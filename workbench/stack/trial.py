@@ -74,6 +74,7 @@ def noise_against_frames(
     shape = (len(channels), len(counts))
     noise, error, predicted = (np.zeros(shape) for _ in range(3))
     signal = np.zeros(len(channels))
+    masters = lights.drop_vars(["signal", "variance", "slope"])  # large, and not needed for the masters' noise
     for row, channel in enumerate(channels):
         part = lights[["signal", "variance", "slope"]].sel(channel=[channel]).compute()
         values, variance, slope = (part[name].values for name in ("signal", "variance", "slope"))
@@ -91,7 +92,7 @@ def noise_against_frames(
                 good = sky & (kept[0] > 0)
                 level, pixels = sky_noise(mean[0], good)
                 measured.append(level)
-                common = masters_variance(lights.isel(frame=chosen), channel, mean[0])
+                common = masters_variance(masters.isel(frame=chosen), channel, mean[0])
                 expected.append(np.sqrt((spread[0] + common)[good].mean(dtype=float)))
             noise[row, column] = np.sqrt(np.mean(np.square(measured)))
             predicted[row, column] = np.sqrt(np.mean(np.square(expected)))
