@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -192,7 +193,6 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
 def picture_cases() -> Iterator[Case]:
     """Pictures: frames and stacks of 24 and 60 megapixels, and the finish of a stack of 16."""
     import subprocess
-    import sys
 
     import course
 
@@ -289,6 +289,7 @@ def table(found: list[tuple[Case, np.ndarray, float, float]]) -> str:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("", "notebooks")]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", nargs="?", type=Path, help="file that the table is written to")
     parser.add_argument("--only", nargs="+", default=[], help="words in the names of what is measured")

@@ -16,7 +16,7 @@ import xarray as xr
 
 from workbench import finish
 from workbench.app.live_charts import LiveChart, live_text
-from workbench.app.pictures import SAMPLE, WIDTH, Divider, html_pane, pixels, screen_level
+from workbench.app.pictures import SAMPLE, WIDTH, Divider, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.core.statistics import mad_std
@@ -109,7 +109,7 @@ def background_explorer(picture: xr.Dataset) -> Any:
     show = _removed_switch()
     return pn.Column(
         pn.FlexBox(method, share, show),
-        html_pane(pn.bind(steps.view, method, share, show)),
+        steps.divider.pane(pn.bind(steps.view, method, share, show)),
         live_text(pn.bind(steps.text, method, share)),
     )
 
@@ -169,7 +169,7 @@ def colour_explorer(picture: xr.Dataset) -> Any:
     show = _removed_switch()
     return pn.Column(
         pn.FlexBox(balance, matrix, green, show),
-        html_pane(pn.bind(steps.view, balance, matrix, green, show)),
+        steps.divider.pane(pn.bind(steps.view, balance, matrix, green, show)),
         live_text(pn.bind(steps.text, balance, matrix, green)),
     )
 
@@ -242,7 +242,7 @@ def stretch_explorer(linear: xr.Dataset) -> Any:
     return pn.Column(
         method,
         pn.FlexBox(*sliders),
-        html_pane(pn.bind(steps.view, *controls)),
+        steps.divider.pane(pn.bind(steps.view, *controls)),
         LiveChart(pn.bind(steps.histograms, *controls), _beside),
     )
 
@@ -346,7 +346,7 @@ def detail_explorer(stack: xr.Dataset, done: finish.Finished) -> Any:
         for label, value in (("denoise", 0.5), ("deconvolve", 0.0), ("smaller stars", 0.0), ("local contrast", 0.0))
     ]
     show = _removed_switch()
-    return pn.Column(pn.FlexBox(*sliders), show, html_pane(pn.bind(steps.view, *sliders, show=show)))
+    return pn.Column(pn.FlexBox(*sliders), show, steps.divider.pane(pn.bind(steps.view, *sliders, show=show)))
 
 
 def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -> hv.Overlay:

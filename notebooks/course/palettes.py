@@ -14,7 +14,7 @@ import xarray as xr
 
 from workbench import finish
 from workbench.app.live_charts import live_text
-from workbench.app.pictures import Divider, html_pane, pixels
+from workbench.app.pictures import Divider, pixels
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate import sample_folder
 
@@ -79,6 +79,6 @@ def palette_explorer(stacks: Mapping[str, xr.Dataset]) -> Any:
     ]
     return pn.Column(
         pn.FlexBox(palette, *weights),
-        html_pane(pn.bind(steps.view, palette, *weights)),
+        steps.divider.pane(pn.bind(steps.view, palette, *weights)),
         live_text(pn.bind(steps.text, palette, *weights)),
     )

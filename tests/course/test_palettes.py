@@ -29,7 +29,7 @@ def test_a_weight_scales_a_colour_and_its_noise_alike(steps):
 @pytest.mark.parametrize("palette", list(palettes.PALETTES))
 def test_every_palette_is_shown_with_its_noise(steps, palette):
     weights = [1.0] * len(steps.stacks)
-    assert steps.view(palette, *weights).count("data:image/jpeg") == 2
+    assert (steps.divider.style + steps.view(palette, *weights)).count("data:image/jpeg") == 2
     assert f"Composed as {palettes.PALETTES[palette]}" in steps.text(palette, *weights)
     assert "e⁻" in steps.text(palette, *weights)
 

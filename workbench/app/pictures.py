@@ -80,12 +80,17 @@ class Divider:
     """
 
     def __init__(self, before: np.ndarray, name: str = "before", width: int = WIDTH) -> None:
-        self.before, self.name, self.width = jpeg(before), name, width
+        self.name, self.width = name, width
         self.height = round(width * before.shape[0] / before.shape[1])
         self.key = f"n{next(_NUMBERS)}"  # under which the page remembers its position
+        self.style = f".wb-{self.key}{{background:url({jpeg(before)}) 0 0/100% 100%}}"  # sent once, not for each move
+
+    def pane(self, text: Any) -> Any:
+        """Show what `render` returns, or something bound to widgets that returns it."""
+        return html_pane(text, self.width, self.style)
 
     def render(self, after: np.ndarray, name: str = "after") -> str:
-        """Return the HTML with these 8-bit pixels on the right."""
+        """Return the HTML with these 8-bit pixels on the right, for `pane`."""
         store = f"window.wbDivider_{self.key}"
         move = (
             "var b=this.parentNode,v=+this.value;"
@@ -104,7 +109,7 @@ class Divider:
         left, right = html.escape(self.name), html.escape(name)
         return (
             f'<div class="wb-divider" style="position:relative;{size};overflow:hidden">'
-            f'<img src="{self.before}" alt="{left}" draggable="false" style="{sized}">'
+            f'<div class="wb-{self.key}" role="img" aria-label="{left}" style="{sized}"></div>'
             f'<img class="wb-after" src="{jpeg(after)}" alt="{right}" draggable="false" onload="{again}" '
             f'style="{sized};clip-path:inset(0 0 0 50%)">'
             f'<span style="{_LABEL};left:8px">{left}</span><span style="{_LABEL};right:8px">{right}</span>'
@@ -127,12 +132,13 @@ def compare_pictures(
     first, second = (
         side if isinstance(side, np.ndarray) else pixels(screen_level(side, width)) for side in (before, after)
     )
-    return html_pane(Divider(first, names[0], width).render(second, names[1]), width)
+    divider = Divider(first, names[0], width)
+    return divider.pane(divider.render(second, names[1]))
 
 
-def html_pane(text: Any, width: int = WIDTH) -> Any:
+def html_pane(text: Any, width: int = WIDTH, *styles: str) -> Any:
     """Show HTML, or something bound to widgets that returns it, in a pane that never fetches from the network."""
-    return pn.widgets.StaticText(value=text, sizing_mode="stretch_width", max_width=width, stylesheets=[_FILL])
+    return pn.widgets.StaticText(value=text, sizing_mode="stretch_width", max_width=width, stylesheets=[_FILL, *styles])
 
 
 class Gallery:
