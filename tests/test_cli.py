@@ -290,11 +290,3 @@ def test_signals_to_end_are_like_ctrl_c(number, small_samples, tmp_path):
     assert done.returncode == 128 + number
     assert done.stderr.startswith("workbench: stopped; ")
     assert done.stderr.count("\n") == 1
-
-
-def test_what_a_command_loads_is_not_searched_for_garbage(small_samples):
-    command = f"from workbench.cli import main; main({['frames', str(small_samples)]}, standalone_mode=False)"
-    ask = f"import gc; {command}; print(gc.isenabled(), gc.get_freeze_count())"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    enabled, frozen = done.stdout.split()[-2:]
-    assert (enabled, int(frozen) > 50_000) == ("True", True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import gc
 import math
 import os
 import signal
@@ -102,7 +101,6 @@ def _in_one_line(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> Any:
         from .core.errors import WorkbenchError
 
-        _load_in_peace()
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
@@ -118,16 +116,8 @@ def _in_one_line(command: Command) -> Command:
             if error.filename is None:  # what is printed goes nowhere: nor may what is left of it at the end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise InputProblem(f"{error.filename or 'the output'}: {error.strerror}") from error
-        finally:
-            gc.enable()
 
     return run  # type: ignore[return-value]
-
-
-@functools.cache
-def _load_in_peace() -> None:
-    """Search for no garbage until the package is loaded, once a process: hardly any of its objects is."""
-    gc.disable()
 
 
 def _replace(context: click.Context, option: click.Parameter, given: bool) -> None:
