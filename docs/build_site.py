@@ -137,7 +137,7 @@ def draw_charts(stale: bool) -> None:
     folder = wb.sample_folder(progress=False)
     frames = wb.open_folder(folder, progress=False)
     needs = {need for chart in REGISTRY.values() for need in chart.needs}
-    with wb.core.parallel.beside(process=True) as start:
+    with wb.core.parallel.in_background(process=True) as start:
         measured = wb.pipelines.characterize_with_lights(frames, needs, out=CHARTS, progress=False, start=start)
         wb.pipelines.show_warm_samples(measured)
         wb.export.write_charts(measured, CHARTS, progress=False, start=start)

@@ -171,7 +171,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     wb.core.files.check_folder(out, names=["sensor.json", "index.html"])
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
-    with wb.core.parallel.beside(process=True) as start:
+    with wb.core.parallel.in_background(process=True) as start:
         result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet, start=start)
         if folder is None and "dark_subtraction" in needs:
             wb.pipelines.show_warm_samples(result)

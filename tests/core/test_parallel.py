@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.parallel import (
-    beside,
     decoded,
     decoding_once,
     each_band,
+    in_background,
     in_threads,
     machine_share,
     side_by_side,
@@ -86,22 +86,22 @@ def end_unless(process):
 
 
 def test_a_second_process_answers_and_what_killed_it_is_done_here():
-    with machine_share(threads=2), beside(process=True) as start:
+    with machine_share(threads=2), in_background(process=True) as start:
         assert start(os.getpid)() != os.getpid()
         killed, waiting = start(end_unless, os.getpid()), start(pow, 2, 5)
         assert (killed(), waiting(), start(pow, 2, 6)()) == ("here", 32, 64)
-    with machine_share(threads=1), beside(process=True) as start:
+    with machine_share(threads=1), in_background(process=True) as start:
         assert start(os.getpid)() == os.getpid()
 
 
 def test_what_runs_beside_inherits_the_share_and_gives_its_answer_or_its_error():
     here = threading.get_ident()
-    with machine_share(threads=2), beside() as start:
+    with machine_share(threads=2), in_background() as start:
         other, share, failed = start(threading.get_ident), start(thread_count), start(pow, 0, -1)
         assert (other() != here, share()) == (True, 2)
         with pytest.raises(ZeroDivisionError):
             failed()
-    with machine_share(threads=1), beside() as start:
+    with machine_share(threads=1), in_background() as start:
         assert start(threading.get_ident)() == here
 
 

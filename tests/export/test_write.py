@@ -13,7 +13,7 @@ from PIL import Image
 
 from workbench.charts.registry import REGISTRY
 from workbench.core.errors import WorkbenchError
-from workbench.core.parallel import beside, machine_share
+from workbench.core.parallel import in_background, machine_share
 from workbench.export import write_charts
 
 BLOG = (
@@ -119,7 +119,7 @@ def test_a_chart_that_cannot_be_drawn_does_not_stop_the_others(result, tmp_path)
 
 
 def test_the_same_result_gives_the_same_files_in_two_processes_too(folder, result, tmp_path):
-    with machine_share(threads=2), beside(process=True) as start:
+    with machine_share(threads=2), in_background(process=True) as start:
         write_charts(result, tmp_path, only=["dcnu-histogram"], progress=False, start=start)
     for ending in ("png", "svg", "csv", "txt"):
         again = (tmp_path / f"dcnu-histogram.{ending}").read_bytes()

@@ -150,15 +150,15 @@ Start = Callable[..., Callable[[], Any]]  # takes a function and its arguments; 
 
 
 @contextlib.contextmanager
-def beside(*, process: bool = False) -> Iterator[Start]:
-    """Yield what starts functions, one after the other, in a thread beside this one; the block ends when they have.
+def in_background(*, process: bool = False) -> Iterator[Start]:
+    """Yield what starts functions, one after the other, in another thread; the block ends when they have.
 
     Python itself works on one core only: for what is mostly Python, `process` starts a second one.  Where one thread
     works at once (`thread_count`) a function is called when its answer is asked for.
 
     Examples
     --------
-    >>> with beside() as start:
+    >>> with in_background() as start:
     ...     answer = start(pow, 2, 5)
     ...     answer()
     32

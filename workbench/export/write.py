@@ -101,7 +101,7 @@ def write_charts(
     only
         Ids of the charts wanted (`charts.registry.REGISTRY`); all by default.
     start
-        Of `beside`, which then draws for paper what is drawn here for pages.
+        Of `in_background`, which then draws for paper what is drawn here for pages.
 
     Raises
     ------

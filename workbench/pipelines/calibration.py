@@ -178,7 +178,7 @@ def characterize_with_lights(
     out
         Folder for ``sensor.json``.
     start
-        Of `beside`, which then examines the lights meanwhile.
+        Of `in_background`, which then examines the lights meanwhile.
     """
     examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
     lights = start(examine_lights, frames, progress=False) if examined else None

@@ -23,7 +23,7 @@ from ..align.panels import panel_lines
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
-from ..core.parallel import beside, machine_share
+from ..core.parallel import in_background, machine_share
 from ..core.values import unit_text
 from ..ingest.reader import read_header
 from ..stack import fits_out
@@ -205,7 +205,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
     audited = ready.flats if ready.darks_fit else []  # what darks leave is not a fault of the flats
     said = len(opened.warnings)
-    with beside() as start:
+    with in_background() as start:
         audit = start(flat_doubts, audited, *of_lights)
         shared = [with_noise_doubts(run) for run in filter_runs(opened, ready, pixels, place)]
         runs = timed("alignment", register_filters, shared, settings, opened.warnings)
