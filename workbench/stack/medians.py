@@ -158,19 +158,28 @@ def _select(buffer, number, network, guess, search, out):
 
 
 @kernel()
+def _collect_row(c, v, samples, buffer, number):
+    """Copy the samples of row v into `buffer` (frame, x), infinity for missing ones, and count the others (x)."""
+    number[:] = 0
+    for f in range(samples.shape[0]):
+        for i in range(samples.shape[3]):
+            value = samples[f, c, v, i]
+            good = value == value
+            buffer[f, i] = value if good else np.float32(np.inf)
+            number[i] += np.int32(1) if good else np.int32(0)
+
+
+@kernel()
 def _select_row(c, v, samples, rule, planes, guess, search):
     """Set median and floor of row v by selection; return whether that worked."""
     frames, width = samples.shape[0], samples.shape[3]
     buffer, number, median, floor = planes.sorted, planes.count[v], planes.median[v], planes.floor[v]
-    number[:] = 0
+    _collect_row(c, v, samples, buffer, number)
     search.low[:] = np.inf
     search.high[:] = -np.inf
     for f in range(frames):
         for i in range(width):
             value = samples[f, c, v, i]
-            good = value == value
-            buffer[f, i] = value if good else np.float32(np.inf)
-            number[i] += np.int32(1) if good else np.int32(0)
             search.low[i] = value if value < search.low[i] else search.low[i]
             search.high[i] = value if value > search.high[i] else search.high[i]
     for i in range(width):
@@ -234,13 +243,7 @@ def _local_range(median, spread, split):
 def _sort_row(c, v, samples, network, buffer, number):
     """Sort the samples of row v into `buffer` (frame, x), missing ones last; return whether none is missing."""
     frames, width = samples.shape[0], samples.shape[3]
-    number[:] = 0
-    for f in range(frames):
-        for i in range(width):
-            value = samples[f, c, v, i]
-            good = value == value
-            buffer[f, i] = value if good else np.float32(np.inf)
-            number[i] += np.int32(1) if good else np.int32(0)
+    _collect_row(c, v, samples, buffer, number)
     sort_columns(buffer, network, width)
     complete = True
     for i in range(width):
